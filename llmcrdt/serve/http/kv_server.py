@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ...kvcache import DiskCache, HandoverKey
 from ...kvcache.paths import chunk_folder, user_cache
 from .idle import close_idle
 from .kv_app import KvApp, KvLimits
+from .listening import listen, url_at
 
 _HOST = "127.0.0.1"
 _ARRIVAL = 10.0  # seconds for the head of a request
@@ -44,16 +44,7 @@ class KvServer:
         if not keys:
             raise InvalidContent("KV state is handed over with a key alone.", hint="Give a HandoverKey at least.")
         limits = limits or KvLimits()
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            made = socket.create_server((host, port), family=family, backlog=64)
-            # Named as TCP, for asyncio then sends at once (TCP_NODELAY): else each file takes 40 ms longer.
-            self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=made.detach())
-        except OSError as error:
-            raise InvalidContent(
-                f"Nothing can listen at {host}:{port}: {error.strerror}.",
-                hint="Give another port, or 0 for a free one.",
-            ) from None
+        self._socket = listen(host, port, 64)
         try:
             self._cache = DiskCache(chunk_folder(folder or user_cache()))
         except OSError as error:
@@ -81,7 +72,7 @@ class KvServer:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+        return url_at(self._host, self._port)
 
     def start(self) -> KvServer:
         """Begin to offer: who connects from now on is answered."""

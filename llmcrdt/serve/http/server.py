@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import socket
 import threading
 from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
@@ -22,6 +21,7 @@ from .app import App
 from .idle import close_idle
 from .keys import Keys
 from .limits import HttpLimits
+from .listening import listen, url_at
 from .turns import Turns
 
 logger = logging.getLogger("llmcrdt.serve.http")
@@ -58,14 +58,7 @@ class HttpServer:
         self._limits = limits or HttpLimits()
         self._turns = Turns(repo, models, self._limits)
         app = App(self._turns, keys, origins).starlette()
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family, backlog=256)
-        except OSError as error:
-            raise InvalidContent(
-                f"Nothing can listen at {host}:{port}: {error.strerror}.",
-                hint="Give another port, or 0 for a free one.",
-            ) from None
+        self._socket = listen(host, port, 256)
         self._host, self._port = host, self._socket.getsockname()[1]
         config = uvicorn.Config(
             front(app, self._port),
@@ -90,8 +83,7 @@ class HttpServer:
     @property
     def url(self) -> str:
         """Its address: the ``base_url`` of Anthropic's SDK; that of OpenAI's has /v1 at the end."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        return url_at(self._host, self._port)
 
     def start(self) -> HttpServer:
         """Begin to serve."""
