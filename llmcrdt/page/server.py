@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -11,6 +10,7 @@ import uvicorn
 
 from ..engine.base import Engine
 from ..exceptions import LLMCRDTError
+from ..listening import listen
 from ..repo.repo import Repo
 from ..sync.link import Link
 from .access import OnlyWithToken, Tokens
@@ -34,7 +34,7 @@ class Page:
         port: int = 0,
         token: str | None = None,
     ) -> None:
-        self._socket = _listening(port)
+        self._socket = listen(HOST, port, 64)
         self.port: int = self._socket.getsockname()[1]
         self._tokens = Tokens(token)
         app = PageApp(repo, link=link, models=models or {}, stopping=lambda: self._server.should_exit)
@@ -94,16 +94,3 @@ class Page:
                 break
             waiting.wait(0.01)
         raise LLMCRDTError("The page did not start.", hint="Look at the log; perhaps uvicorn is damaged.")
-
-
-def _listening(port: int) -> socket.socket:
-    # Named as TCP, for asyncio then sends at once (TCP_NODELAY): else a small answer may wait 40 ms.
-    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind((HOST, port))
-        made.listen(64)
-    except OSError as error:
-        made.close()
-        raise LLMCRDTError(f"Port {port} can't be used: {error.strerror}.", hint="Give another --port.") from None
-    return made

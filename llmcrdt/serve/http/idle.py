@@ -4,8 +4,18 @@ head, as long as the client likes."""
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import Any
+
+
+async def run_server(server: Any, at: socket.socket, arrival: float) -> None:
+    """Run a ``uvicorn.Server`` until it is to exit, and close idle connections meanwhile."""
+    idle = asyncio.ensure_future(close_idle(server, arrival))
+    try:
+        await server.serve(sockets=[at])
+    finally:
+        idle.cancel()
 
 
 async def close_idle(server: Any, arrival: float) -> None:

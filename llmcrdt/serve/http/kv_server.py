@@ -15,9 +15,9 @@ from ...at_exit import end_at_exit
 from ...exceptions import InvalidContent
 from ...kvcache import DiskCache, HandoverKey
 from ...kvcache.paths import chunk_folder, user_cache
-from .idle import close_idle
+from ...listening import listen, url_at
+from .idle import run_server
 from .kv_app import KvApp, KvLimits
-from .listening import listen, url_at
 
 _HOST = "127.0.0.1"
 _ARRIVAL = 10.0  # seconds for the head of a request
@@ -97,11 +97,4 @@ class KvServer:
         self.stop()
 
     def _run(self) -> None:
-        async def serve() -> None:
-            idle = asyncio.ensure_future(close_idle(self._server, _ARRIVAL))
-            try:
-                await self._server.serve(sockets=[self._socket])
-            finally:
-                idle.cancel()
-
-        asyncio.run(serve())
+        asyncio.run(run_server(self._server, self._socket, _ARRIVAL))

@@ -15,13 +15,13 @@ import uvicorn
 from ...at_exit import end_at_exit
 from ...engine.base import Engine
 from ...exceptions import InvalidContent, LLMCRDTError
+from ...listening import listen, url_at
 from ...providers.base import Provider
 from ...repo.repo import Repo
 from .app import App
-from .idle import close_idle
+from .idle import run_server
 from .keys import Keys
 from .limits import HttpLimits
-from .listening import listen, url_at
 from .turns import Turns
 
 logger = logging.getLogger("llmcrdt.serve.http")
@@ -124,11 +124,7 @@ class HttpServer:
         async def serve() -> None:
             self._loop = asyncio.get_running_loop()
             self._started.set()
-            idle = asyncio.ensure_future(close_idle(self._server, self._limits.arrival))
-            try:
-                await self._server.serve(sockets=[self._socket])
-            finally:
-                idle.cancel()
+            await run_server(self._server, self._socket, self._limits.arrival)
 
         try:
             asyncio.run(serve())

@@ -1,10 +1,10 @@
-"""The socket at which a server of this package listens."""
+"""The sockets at which HTTP servers of the library listen."""
 
 from __future__ import annotations
 
 import socket
 
-from ...exceptions import InvalidContent
+from .exceptions import InvalidContent
 
 
 def listen(host: str, port: int, backlog: int) -> socket.socket:
