@@ -34,7 +34,7 @@ class Page:
         port: int = 0,
         token: str | None = None,
     ) -> None:
-        self._socket = listen(HOST, port, 64)
+        self._socket = listen(HOST, port, 64, hint="Give another --port.")
         self.port: int = self._socket.getsockname()[1]
         self._tokens = Tokens(token)
         app = PageApp(repo, link=link, models=models or {}, stopping=lambda: self._server.should_exit)

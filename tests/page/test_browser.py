@@ -117,7 +117,7 @@ def test_another_device_is_seen_as_it_writes(
         tab = visit(serve_page(repo, link=link).url)
         tab.get_by_role("button", name=re.compile("^Together")).click()
         expect(tab, "() => document.getElementById('link').textContent === 'online'")
-        expect(tab, "() => document.querySelector('.sync').textContent === '●'")
+        expect(tab, "() => document.querySelector('.sync')?.textContent === '●'")
         there = phone.get(conversation.id)
         there.present({"typing": True})
         expect(tab, "() => document.getElementById('present').textContent.includes('phone is writing')")

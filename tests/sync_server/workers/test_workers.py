@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -130,15 +131,27 @@ def test_a_relay_that_is_killed_leaves_no_worker(killed: tuple[subprocess.Popen[
                     pushed.append(time.monotonic())
                 return found
 
+            def stopped() -> list[int]:
+                """Both, stopped; none where one was done before that."""
+                found = compactors()
+                held: list[int] = []
+                with suppress(ProcessLookupError):
+                    for worker in found if len(found) == 2 else []:
+                        os.kill(worker, signal.SIGSTOP)
+                        held.append(worker)
+                    return held
+                for worker in held:
+                    os.kill(worker, signal.SIGCONT)
+                return []
+
             # One that folds, and the one that condenses.
-            workers = eventually(compactors, lambda found: len(found) == 2)
-            for worker in workers:
-                os.kill(worker, signal.SIGSTOP)
+            workers = eventually(stopped)
         os.kill(child.pid, signal.SIGKILL)
         child.wait(PATIENCE)
     try:
         for worker in workers:
-            os.kill(worker, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # the relay had ended it, for it stood still
+                os.kill(worker, signal.SIGCONT)
     finally:
         eventually(lambda: [*filter(_runs, {validator, *workers})], lambda left: not left)
     lines = said.read_text().splitlines()
