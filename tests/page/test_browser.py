@@ -193,6 +193,7 @@ def test_an_attachment_from_elsewhere_is_fetched_by_a_button(
                 tab.get_by_role("button", name="not on this device; fetch it").click()
                 tab.get_by_role("button", name=re.compile("^notes.txt, 15 B[^:]*$")).wait_for(timeout=WAIT)
             assert here.attachments.list(conversation.id)[0].blob.read() == b"a page of notes"
+            tab.close()  # before its repo
 
 
 def test_a_long_conversation_opens_at_its_end_and_a_search_goes_far_back(
